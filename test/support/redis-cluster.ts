@@ -49,13 +49,13 @@ export class RedisClusterProcesses {
   }
 
   /** Resolves when every reachable node reports all slots as served. */
-  async healthy(of: readonly RedisProcess[] = this.all): Promise<void> {
+  async healthy(of: readonly RedisProcess[] = this.all, timeoutMs = 30_000): Promise<void> {
     const isHealthy = async (node: RedisProcess) => {
       const [info, role] = await node.ask((redis) => Promise.all([redis.cluster('INFO'), redis.info('replication')]));
       return /cluster_state:ok/.test(String(info)) && !/master_link_status:down/.test(role);
     };
     const label = 'a healthy cluster';
-    await until(async () => (await Promise.all(of.map(isHealthy))).every(Boolean), { timeoutMs: 30_000, label });
+    await until(async () => (await Promise.all(of.map(isHealthy))).every(Boolean), { timeoutMs, label });
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,8 @@ export interface SentinelOptions {
   readonly password?: string;
   readonly sentinelPassword?: string;
   readonly settings?: Settings;
+  /** Connection options for questions to the servers. */
+  readonly ask?: RedisProcessOptions['ask'];
   /** TLS settings of servers and Sentinels on that port, and the matching connection options. */
   readonly tls?: { readonly settings: (port: number) => Settings; readonly ask: RedisProcessOptions['ask'] };
 }
@@ -37,7 +39,7 @@ export class SentinelProcesses {
     const { replicas = 2, password = '', sentinelPassword = '' } = options;
     const ports = await freePorts(1 + replicas + 3);
     const [masterPort = 0] = ports;
-    const ask = { ...(password ? { password } : {}), ...options.tls?.ask };
+    const ask = { ...(password ? { password } : {}), ...options.ask, ...options.tls?.ask };
     const serve = (port: number) => {
       return RedisProcess.start({ port, ask, settings: serverSettings(port, masterPort, options) });
     };
@@ -102,13 +104,13 @@ export class SentinelProcesses {
   }
 
   /** Resolves when the Sentinels name another master than `before`, and it answers as master. */
-  async failedOver(before: RedisProcess): Promise<RedisProcess> {
+  async failedOver(before: RedisProcess, timeoutMs = 40_000): Promise<RedisProcess> {
     const other = async () => {
       const master = await this.master();
       const info = master === before ? '' : await master.ask((redis) => redis.info('replication'));
       return info.includes('role:master') ? master : undefined;
     };
-    return until(other, { timeoutMs: 40_000, everyMs: 50, label: 'another master' });
+    return until(other, { timeoutMs, everyMs: 50, label: 'another master' });
   }
 
   async close(): Promise<void> {

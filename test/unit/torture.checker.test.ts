@@ -515,6 +515,22 @@ describe('the checker of npm run torture', () => {
     expect(found.map(({ what }) => what)).toEqual(['Call call_1 has 1 tool_executing and 0 tool_completed.']);
   });
 
+  it('accepts that Redis has lost a run whose worker was killed before it restored the run, and no other', () => {
+    const isLost = events((all) => all.filter(({ runId }) => runId === undefined));
+    const renumbered = each('log', (line) => ({
+      ...line,
+      epoch: 'e2',
+      events: line.events.map((logged, at) => ({ ...logged, seq: at + 1 })),
+    }));
+    const found = (...kinds: string[]) => {
+      const faults = kinds.flatMap((kind, at) => fault(kind, 'it', 20 + at, 30 + at));
+      return check(adding(...faults)(renumbered(isLost(goodHistory())))).map(({ promise }) => promise);
+    };
+    expect(found('redis-empty', 'worker-kill')).toEqual([]);
+    expect(found('redis-empty')).toEqual(['runs']);
+    expect(found('worker-kill')).toContain('runs');
+  });
+
   it('does not compare deliveries of an earlier epoch with the log of the current one', () => {
     const renewed = each('log', (line) => ({ ...line, epoch: 'e2' }));
     const other = each('event', (line) => ({ ...line, eventId: `old_${line.seq}` }));

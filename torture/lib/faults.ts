@@ -37,7 +37,8 @@ const CLOCK_IGNORED =
 
 const FAILOVER_LOSES =
   'A call that only the old master had may be lost: its event and its count in the quota, not its record. Clients that ' +
-  'had received more get `resume_failed`. Each accepted run has one terminal event; no key is charged twice';
+  'had received more and are connected get `resume_failed`. Each accepted run has one terminal event, unless its worker ' +
+  'is killed too; no key is charged twice';
 
 const gateways = ({ stack }: Deployment) => stack.gateways.map(({ name }) => name);
 const workers = ({ stack }: Deployment) => stack.workers.map(({ name }) => name);
@@ -50,8 +51,11 @@ const ofRedis =
   (deployment) =>
     deployment.members.redis.kind === kind ? targets(deployment) : [];
 
+const replicated: FaultRow['targets'] = (deployment) =>
+  deployment.members.redis.kind === 'single' ? [] : servers(deployment);
+
 /** Faults of Redis do not overlap: two servers that fail at once are another promise. */
-const REDIS = { group: 'redis', targets: servers } as const;
+const REPLICATED = { group: 'redis', targets: replicated } as const;
 const SINGLE = { group: 'redis', targets: ofRedis('single') } as const;
 const AUTH = { targets: one('auth'), promise: TOKENS_LAST } as const;
 
@@ -101,19 +105,19 @@ const PROCESS_FAULTS: readonly FaultRow[] = [
 const REDIS_FAULTS: readonly FaultRow[] = [
   {
     ...{ kind: 'redis-restart', what: 'SIGKILL of Redis, then a restart from its AOF', promise: REDIS_WAITS },
-    ...{ ...REDIS, maxMs: 8_000, inject: inject.redisKilled },
+    ...{ ...SINGLE, maxMs: 8_000, inject: inject.redisKilled },
   },
   {
     ...{ kind: 'redis-pause', what: 'SIGSTOP of Redis, then SIGCONT', promise: REDIS_WAITS },
-    ...{ ...REDIS, maxMs: 60_000, inject: inject.redisPaused },
+    ...{ ...SINGLE, maxMs: 60_000, inject: inject.redisPaused },
   },
   {
     ...{ kind: 'redis-client-pause', what: '`CLIENT PAUSE` of all commands', promise: REDIS_WAITS },
-    ...{ ...REDIS, maxMs: 5_000, inject: inject.redisClientsPaused },
+    ...{ ...SINGLE, maxMs: 5_000, inject: inject.redisClientsPaused },
   },
   {
     ...{ kind: 'redis-memory', what: 'Redis is out of memory (`maxmemory`, `noeviction`)', promise: REDIS_WAITS },
-    ...{ ...REDIS, maxMs: 15_000, inject: inject.memoryFull },
+    ...{ ...SINGLE, maxMs: 15_000, inject: inject.memoryFull },
   },
   {
     ...{ kind: 'redis-disk', what: 'The disk of the AOF is full', promise: REDIS_WAITS, maxMs: 15_000 },
@@ -124,7 +128,8 @@ const REDIS_FAULTS: readonly FaultRow[] = [
   {
     ...{ kind: 'redis-empty', what: 'SIGKILL of Redis, then a restart without its data' },
     promise:
-      'Each accepted run has one terminal event in the new history; records of the last minute are charged once; ' +
+      'Each run of the last minute has one terminal event in the new history, unless its worker is killed too; records ' +
+      'of the last minute are charged once; ' +
       'clients that cannot resume receive `resume_failed`',
     ...{ ...SINGLE, maxMs: 4_000, inject: inject.restartedEmpty, loses: 'everything' },
   },
@@ -143,6 +148,24 @@ const REDIS_FAULTS: readonly FaultRow[] = [
 ];
 
 const TOPOLOGY_FAULTS: readonly FaultRow[] = [
+  // A replica may be promoted meanwhile, with what it has received.
+  {
+    ...{ kind: 'server-kill', what: 'SIGKILL of a master or replica of Sentinels or a Cluster, then a restart' },
+    ...{ ...REPLICATED, maxMs: 8_000, promise: FAILOVER_LOSES, loses: 'unreplicated', inject: inject.redisKilled },
+  },
+  {
+    ...{ kind: 'server-pause', what: 'SIGSTOP of a master or replica of Sentinels or a Cluster, then SIGCONT' },
+    ...{ ...REPLICATED, maxMs: 60_000, promise: FAILOVER_LOSES, loses: 'unreplicated', inject: inject.redisPaused },
+  },
+  {
+    ...{ kind: 'server-client-pause', what: '`CLIENT PAUSE` of a master or replica of Sentinels or a Cluster' },
+    ...{ ...REPLICATED, maxMs: 5_000, promise: FAILOVER_LOSES, loses: 'unreplicated' },
+    inject: inject.redisClientsPaused,
+  },
+  {
+    ...{ kind: 'server-memory', what: 'A master or replica of Sentinels or a Cluster is out of memory' },
+    ...{ ...REPLICATED, maxMs: 15_000, promise: REDIS_WAITS, inject: inject.memoryFull },
+  },
   {
     ...{ kind: 'sentinel-kill', what: 'SIGKILL of a Sentinel, then a restart', maxMs: 10_000, group: 'redis' },
     promise: 'No request is affected: two Sentinels are a majority',

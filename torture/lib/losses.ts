@@ -41,6 +41,7 @@ export function withoutLosses(history: readonly HistoryLine[]): readonly History
   const first = Math.min(...windows.map(({ from }) => from));
   const { ids, keys, runs } = uncertain(history, windows);
   const lost = lostRuns(history, windows);
+  const logged = new Set(allEvents(history).map(({ runId }) => runId));
   return history.flatMap((line): HistoryLine[] => {
     switch (line.t) {
       case 'ok':
@@ -61,7 +62,9 @@ export function withoutLosses(history: readonly HistoryLine[]): readonly History
       case 'ledger': {
         // Its process submits a lost record again; the event is not restored, or the call ends in another way. Of a run
         // that two workers executed, the part of the first one is lost if the second one restores the run first.
-        const isUnnamed = (record: BilledRecord) => keys.has(record.key ?? '') || runs.has(record.runId ?? '');
+        const isUnnamed = ({ key, runId }: BilledRecord) => {
+          return keys.has(key ?? '') || (runId !== null && (runs.has(runId) || !logged.has(runId)));
+        };
         return [{ ...line, unnamed: line.records.filter(isUnnamed).map(({ id }) => id) }];
       }
       case 'log':
@@ -104,16 +107,15 @@ function uncertain(history: readonly HistoryLine[], windows: readonly Window[]) 
 }
 
 /**
- * Returns the runs that may have no event in the new history after Redis lost everything: the processes that keep them
- * were killed before they could restore them, or the runs had ended too long before.
+ * Returns the runs that may have no event in the new history: the processes that keep them were killed before they could
+ * restore them, or the runs had ended too long before.
  */
 function lostRuns(history: readonly HistoryLine[], windows: readonly Window[]): Set<string> {
   const ends = new Map(linesOf(history, 'ok').map(({ id, at }) => [id, at]));
   const kills = linesOf(history, 'fault').flatMap(({ kind, at }) => (KILLS.includes(kind) ? at : []));
-  const emptied = windows.filter(({ loses }) => loses === 'everything');
   const isLost = ({ id, at }: { readonly id: number; readonly at: number }) => {
-    return emptied.some((loss) => {
-      if (at > loss.to) return false;
+    return windows.some((loss) => {
+      if (at < loss.from || at > loss.to) return false;
       const isOld = (ends.get(id) ?? Number.POSITIVE_INFINITY) < loss.at - KEPT_MS;
       return isOld || kills.some((kill) => kill >= at && kill <= loss.to + RESTORED_MS);
     });

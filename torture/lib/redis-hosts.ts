@@ -26,6 +26,12 @@ export interface RedisHost {
   close(): Promise<void>;
 }
 
+/**
+ * A server whose disk is full, whose clients are paused, or whose machine is busy, answers late; a lost command would
+ * leave its fault unhealed.
+ */
+const PATIENT = { commandTimeout: 30_000 };
+
 function named(servers: readonly RedisProcess[]): ReadonlyMap<string, RedisProcess> {
   return new Map(servers.map((server, at) => [`redis-${at + 1}`, server]));
 }
@@ -65,9 +71,7 @@ export class SingleRedis implements RedisHost {
       save: '""',
       loglevel: 'warning',
     };
-    // A server whose disk is full, or whose machine is busy, answers late; a lost command would leave its fault unhealed.
-    const ask = { commandTimeout: 30_000 };
-    const server = await RedisProcess.start({ port, ask, settings: Object.entries(settings) });
+    const server = await RedisProcess.start({ port, ask: PATIENT, settings: Object.entries(settings) });
     return new SingleRedis(server, dir, isMounted);
   }
 
@@ -129,7 +133,7 @@ export class SentinelRedis implements RedisHost {
   static async start(): Promise<SentinelRedis> {
     // With a password the default user cannot replace that of the Sentinels, which the isolation of the master disables.
     const password = randomBytes(12).toString('base64url');
-    return new SentinelRedis(await SentinelProcesses.start({ password }));
+    return new SentinelRedis(await SentinelProcesses.start({ password, ask: PATIENT }));
   }
 
   get url(): string {
@@ -149,6 +153,9 @@ export class SentinelRedis implements RedisHost {
   }
 }
 
+/** A failed master is declared and replaced late on a busy machine. */
+const HEALTHY_MS = 120_000;
+
 /** Three masters with a replica each. */
 export class ClusterRedis implements RedisHost {
   readonly kind = 'cluster';
@@ -161,7 +168,7 @@ export class ClusterRedis implements RedisHost {
   }
 
   static async start(): Promise<ClusterRedis> {
-    return new ClusterRedis(await RedisClusterProcesses.start({ replicas: 1 }));
+    return new ClusterRedis(await RedisClusterProcesses.start({ replicas: 1, ask: PATIENT }));
   }
 
   get url(): string {
@@ -169,7 +176,7 @@ export class ClusterRedis implements RedisHost {
   }
 
   healthy(): Promise<void> {
-    return this.nodes.healthy();
+    return this.nodes.healthy(this.nodes.all, HEALTHY_MS);
   }
 
   close(): Promise<void> {

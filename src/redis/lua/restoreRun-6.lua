@@ -35,7 +35,6 @@ local stored = redis.call('HMGET', run, 'status', 'epoch', 'events')
 local status = stored[1]
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
 local events = tonumber(stored[3] or '0')
-local isOwn
 if status then
   if own == '' then return { 'stored' } end
   if stored[2] ~= own and tonumber(stored[2]) > tonumber(ARGV[8]) then return { 'fenced' } end
