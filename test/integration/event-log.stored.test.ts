@@ -349,4 +349,22 @@ describe('what is written with an event', () => {
     expect(await run.stored()).toMatchObject({ 'tool:a': 'value of tool:a', 'tool:b': 'value of tool:b', events: '3' });
     expect(await core.redis.lrange(run.keys.recentUsage, 0, '-1')).toEqual([JSON.stringify(usageRecord)]);
   });
+
+  it('is the reservation of a tool call, within the counted uses of its limits', async () => {
+    const { run, claim } = await claimedRun();
+    const { quota, reservations } = run.keys;
+    const reserve = (most: number) => {
+      const limits = [['used', 'tool:t', most, 3_600_000, 300_000]];
+      return JSON.stringify({ member: 'call_1 t basic', concurrency: 10, forMs: 60_000, limits });
+    };
+    await core.redis.hset(quota, 'used', `${Math.floor(Date.now() / 300_000)} 1`);
+    const refused = await appendTo(claim, [thinking('1')], { reserve: reserve(1) });
+    expect(refused).toMatchObject({
+      reserved: { allowed: false, reply: [expect.any(Number), 1, 1, expect.any(Number)] },
+    });
+    expect(await core.redis.zcard(reservations)).toBe(0);
+    const reserved = await appendTo(claim, [thinking('2')], { reserve: reserve(2) }, 1);
+    expect(reserved).toMatchObject({ reserved: { allowed: true, reply: [expect.any(Number), 2, expect.any(Number)] } });
+    expect(await core.redis.zrange(reservations, 0, '-1')).toEqual(['call_1 t basic']);
+  });
 });
