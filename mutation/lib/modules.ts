@@ -31,6 +31,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
     name: 'limits (Lua)',
     files: lua('include/quotas', 'reserveCall-2', 'readQuota-3', 'beginCall-8', 'endCall-9', 'countAttempt-1'),
     tests: integration(
+      'tool-calls.stored',
       'quotas.exact',
       'quotas.property',
       'tool-calls.full-store',

@@ -4,6 +4,8 @@ import type { Append, NewEvent } from '../../src/events/append.ts';
 import { renewEpochs } from '../../src/events/renew-epochs.ts';
 import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
+import { integer } from '../../src/redis/replies.ts';
+import { LuaScript } from '../../src/redis/scripts.ts';
 import { RunClaims } from '../../src/runs/run-claims.ts';
 import type { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
@@ -52,7 +54,7 @@ describe('an event log', () => {
     const userId = freshUserId();
     const { log, logState } = core.keys.user(userId);
     const now = Date.now();
-    await append(userId, 'first');
+    expect(await append(userId, 'first')).toEqual({ outcome: 'appended', seq: 1, cancelRequested: false });
     await append(userId, 'second');
     const entries = await entriesOf(userId);
     expect(entries.map(([id]) => id)).toEqual(['1-0', '2-0']);
@@ -103,8 +105,10 @@ describe('an event log', () => {
     expect((await seqs(userId)).at(0)).toBe(1);
     await append(userId, '48');
     expect((await seqs(userId)).at(0)).toBe(33);
+    await append(userId, '49');
+    expect((await seqs(userId)).at(0)).toBe(33);
     // The 16th event need not be the last of its append.
-    await append(userId, ...Array.from({ length: 17 }, (_, at) => `${49 + at}`));
+    await append(userId, ...Array.from({ length: 17 }, (_, at) => `${50 + at}`));
     expect((await seqs(userId)).at(0)).toBe(41);
   });
 
@@ -122,6 +126,19 @@ describe('an event log', () => {
     }
     const state = await small.redis.hgetall(small.keys.user(userId).logState);
     expect(state).toMatchObject({ bytes: String(5 * bytes), trimmed: String(2 * bytes) });
+  });
+
+  it('loses at most 256 events per append, so that none takes long', async () => {
+    const bounded = await startCore({ logBytes: 200_000 });
+    const userId = freshUserId();
+    const add = (chars: number, events = 1) =>
+      bounded.log.append({ userId, events: Array.from({ length: events }, () => thinking('x'.repeat(chars))) });
+    await add(300, 400);
+    await add(195_000);
+    const oldest = async () => (await bounded.eventLog.read(userId, BEGINNING, 1)).oldest;
+    expect(await oldest()).toBe(257);
+    await add(300);
+    expect(await oldest()).toBeGreaterThan(385);
   });
 
   it('publishes each event with its epoch, as it is stored', async () => {
@@ -194,6 +211,12 @@ describe('renewed epochs', () => {
     expect(after.map(({ epoch: _, ...rest }) => rest)).toEqual(before.map(({ epoch: _, ...rest }) => rest));
     expect(after.filter(({ epoch }, at) => epoch === before[at]?.epoch || !epoch)).toEqual([]);
     for (const key of states) await expectKept(own, key, 500_000);
+  });
+
+  it('begin no log that has expired since it was found', async () => {
+    const { logState } = core.keys.user(freshUserId());
+    expect(await LuaScript.load('renewEpoch-1', integer).run(core.redis, [logState], [])).toBe(0);
+    expect(await core.redis.exists(logState)).toBe(0);
   });
 });
 
@@ -270,10 +293,10 @@ describe('the end of a run', () => {
     }));
     expect([question, reply]).toMatchObject([{ text: 'hello', bytes: 0 }, { text: 'done' }]);
     expect(reply.bytes).toBe(64 + question.json.length);
-    const gone = await claimedRun();
-    await core.redis.del(gone.run.keys.thread('thread_1'));
-    await appendTo(gone.claim, [thinking('1')], { ends: 'agent_completed', threadMessage: answer });
-    expect(await core.redis.exists(gone.run.keys.thread('thread_1'))).toBe(0);
+    const expired = await claimedRun();
+    await core.redis.del(expired.run.keys.thread('thread_1'));
+    await appendTo(expired.claim, [thinking('1')], { ends: 'agent_completed', threadMessage: answer });
+    expect(await core.redis.exists(expired.run.keys.thread('thread_1'))).toBe(0);
   });
 });
 
@@ -328,5 +351,23 @@ describe('what is written with an event', () => {
     await appendTo(claim, [journal('tool:a'), thinking('plain'), { ...journal('tool:b'), usageRecord }]);
     expect(await run.stored()).toMatchObject({ 'tool:a': 'value of tool:a', 'tool:b': 'value of tool:b', events: '3' });
     expect(await core.redis.lrange(run.keys.recentUsage, 0, '-1')).toEqual([JSON.stringify(usageRecord)]);
+  });
+
+  it('is the reservation of a tool call, within the counted uses of its limits', async () => {
+    const { run, claim } = await claimedRun();
+    const { quota, reservations } = run.keys;
+    const reserve = (most: number) => {
+      const limits = [['used', 'tool:t', most, 3_600_000, 300_000]];
+      return JSON.stringify({ member: 'call_1 t basic', concurrency: 10, forMs: 60_000, limits });
+    };
+    await core.redis.hset(quota, 'used', `${Math.floor(Date.now() / 300_000)} 1`);
+    const refused = await appendTo(claim, [thinking('1')], { reserve: reserve(1) });
+    expect(refused).toMatchObject({
+      reserved: { allowed: false, reply: [expect.any(Number), 1, 1, expect.any(Number)] },
+    });
+    expect(await core.redis.zcard(reservations)).toBe(0);
+    const reserved = await appendTo(claim, [thinking('2')], { reserve: reserve(2) }, 1);
+    expect(reserved).toMatchObject({ reserved: { allowed: true, reply: [expect.any(Number), 2, expect.any(Number)] } });
+    expect(await core.redis.zrange(reservations, 0, '-1')).toEqual(['call_1 t basic']);
   });
 });

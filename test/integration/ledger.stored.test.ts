@@ -79,6 +79,14 @@ describe('a batch of the ledger', () => {
     expect(await core.redis.hgetall(keys.window(HOUR))).toMatchObject({ first: '1', last: '3', count: '3' });
   });
 
+  it('of cursors only leaves the expiry of the tally as it is', async () => {
+    const { keys, send } = ledger();
+    await send({ records: [record('usage_1', 'h1')] });
+    await core.redis.pexpire(keys.tally(HOUR), 500_000);
+    expect(await send({ head: 'h1', moves: [{ outbox: 'o1', from: '', to: '5-0' }] })).toBe(true);
+    await expectKept(core, keys.tally(HOUR), 500_000);
+  });
+
   it('is refused with another head, another cursor or another number of rewinds', async () => {
     const { keys, send } = ledger();
     const moves = [
@@ -114,6 +122,10 @@ describe('a batch of the ledger', () => {
     const current = new Date().toISOString().slice(0, 13);
     await send({ head: 'h1', hour: current, records: [record('usage_2', 'h2')] });
     expect(await core.redis.zscore(keys.openWindows, current)).toBe(String(endOf(current) + WINDOW_GRACE_MS));
+    // The clock of a node may be ahead of that of Redis.
+    const next = new Date(Date.now() + HOUR_MS).toISOString().slice(0, 13);
+    await send({ head: 'h2', hour: next, records: [record('usage_3', 'h3')] });
+    expect(await core.redis.zscore(keys.openWindows, next)).toBe(String(endOf(next) + WINDOW_GRACE_MS));
   });
 
   it('with a record that was resubmitted is refused, unless it resubmits records itself', async () => {

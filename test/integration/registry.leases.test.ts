@@ -265,4 +265,18 @@ describe('the cap of a stored plan', () => {
     await registry.enforceCap(userId);
     expect((await leased(userId)).toSorted()).toEqual(ids.slice(2));
   });
+
+  it('evicts the connection of a node that Redis does not reach before older ones', async () => {
+    const userId = freshUserId();
+    const { leases, connections, account } = core.keys.user(userId);
+    const ids = Array.from({ length: CAP + 1 }, (_, at) => `ws_${at}`);
+    for (const [at, id] of ids.entries()) {
+      const node = at === CAP ? 'node_unreachable' : NODE;
+      await core.redis.zadd(leases, Date.now() + LEASE_MS, id);
+      await core.redis.hset(connections, id, `${at} {"node":"${node}"}`);
+    }
+    await core.redis.hset(account, 'plan', 'free');
+    await registry.enforceCap(userId);
+    expect((await leased(userId)).toSorted()).toEqual(ids.slice(0, CAP));
+  });
 });

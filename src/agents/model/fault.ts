@@ -1,5 +1,5 @@
 /** Why a request to a model failed: a bounded set, used as a label of metrics and in the error of the run. */
-const FAULT_REASONS = [
+export const FAULT_REASONS = [
   'timeout',
   'unreachable',
   'interrupted',
