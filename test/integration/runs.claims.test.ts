@@ -165,7 +165,7 @@ describe('a run that is suspended', () => {
     expect(stored).not.toHaveProperty('waiting_since');
     await run.expectDeadline(now + 45_000);
     // The wait has ended: another cancellation must not queue the run again.
-    await run.claim(runs);
+    await run.claim(claims);
     await runs.cancel(run.userId, run.runId, LIMIT);
     expect(await run.stored()).toMatchObject({ status: 'running' });
   });
