@@ -28,6 +28,7 @@ const ELEMENTS_WITHOUT_ROLE = 'table[data-cards] :is(thead, tbody, tr, th, td):n
 const BUILT = join(PROJECT_ROOT, 'console/dist');
 /** Markup, and the control that reverses the text after it. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202Egnp.exe <b>bold</b>';
+const HOSTILE_SHOWN = HOSTILE.replace('\u202E', '\\u{202e}');
 
 describeWith(CHROMIUM, 'the console', () => {
   let tab: ConsoleTab;
@@ -65,12 +66,12 @@ describeWith(CHROMIUM, 'the console', () => {
     expect(seqs).toEqual(seqs.map((_, index) => (seqs[0] ?? 0) + index));
   });
 
-  it('shows what users write as text, isolated from the text around it', async () => {
+  it('shows what users write as text with hidden characters escaped, isolated from the text around it', async () => {
     const { page } = tab;
     await page.locator('#message').fill(HOSTILE);
     await page.getByRole('button', { name: 'Send' }).click();
     const question = page.locator('.question').last();
-    await until(async () => (await question.textContent()) === HOSTILE);
+    await until(async () => (await question.textContent()) === HOSTILE_SHOWN);
     expect(await question.locator('img, b').count()).toBe(0);
     expect(await question.locator('[dir=auto]').count()).toBe(1);
     await page.locator('.turn', { hasText: 'completed' }).nth(1).waitFor();

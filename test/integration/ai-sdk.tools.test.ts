@@ -110,7 +110,7 @@ async function waiting(me: MintedToken, ...tools: readonly string[]) {
 const answered = ({ userId }: MintedToken, runId: string) =>
   until(async () => {
     const { status, input_requests = [] } = await worker.runs.status(userId, runId);
-    return status === 'queued' && input_requests.length === 0;
+    return status !== 'waiting' && input_requests.length === 0;
   });
 
 /** The run after the results, as a worker continues it. @returns the outcomes */

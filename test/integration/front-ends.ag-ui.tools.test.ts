@@ -36,7 +36,7 @@ const runOf = async ({ userId }: MintedToken, threadId = 'thread-1') =>
 const queued = ({ userId }: MintedToken, runId: string, open = 0) =>
   until(async () => {
     const { status, input_requests = [] } = await worker.runs.status(userId, runId);
-    return status === 'queued' && input_requests.length === open;
+    return status !== 'waiting' && input_requests.length === open;
   });
 
 /** A run up to its calls. */
