@@ -430,9 +430,7 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
     return found;
   }
 
-  /**
-   * A separate step after the welcome: Socket.IO cannot replay before it has confirmed the connection to the client.
-   */
+  /** After the welcome, because Socket.IO cannot replay before it has confirmed the connection to the client. */
   async #startReading(resumeFrom: ResumePoint | undefined, writable: Promise<void> | undefined): Promise<void> {
     try {
       if (resumeFrom) await writable;
