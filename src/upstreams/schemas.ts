@@ -93,9 +93,11 @@ export class Schemas {
       );
       return CAN_BE_SLOW.test(json) ? this.#bounded(check) : check;
     } catch (error) {
-      if (!isLate(error)) throw error;
+      if (!isLate(error) && !(error instanceof RangeError)) throw error;
       // An interrupted ajv instance cannot compile any further schema.
       this.#compilers.clear();
+      // The stack overflows.
+      if (error instanceof RangeError) throw new Error('it is nested too deeply, or a reference leads back to itself');
       throw new CompiledTooLong(`takes longer than ${COMPILE_MS} ms to compile`);
     } finally {
       ajv.removeSchema(own);

@@ -29,6 +29,16 @@ describe.each([
   });
 });
 
+it('names a schema of a tool that is nested too deeply, and compiles the next one', () => {
+  const schemas = new Schemas();
+  const $schema = 'https://json-schema.org/draft/2020-12/schema';
+  let deep: Record<string, unknown> = { type: 'object' };
+  for (let level = 0; level < 1_000; level++) deep = { allOf: [deep] };
+  expect(() => schemas.compile({ $schema, ...deep }, 100_000)).toThrow(/nested too deeply/);
+  const check = schemas.compile({ $schema, type: 'object', properties: PROPERTIES }, 10_000);
+  expect(check?.({ price: 'high' })).toMatch(/price must be number/);
+});
+
 describe('a form that a run sends to its user', () => {
   const schema = { type: 'object', properties: PROPERTIES };
   const request = { kind: 'form', schema } as unknown as Parameters<typeof checkedAnswer>[0];
