@@ -129,7 +129,7 @@ const answers: Target = {
       const deps = { authService, clock, metrics: new Metrics() } as never;
       const introspection = new TokenIntrospection(deps, { mode: 'always', provider } as never);
       const { userId, tokenId, plan } = await introspection.identify('opaque', 'header');
-      require(Object(json).active === true, 'an inactive token is nobody’s');
+      require(Object(json).active === true, 'an inactive token has no user');
       require(!userId.startsWith('service:') && tokenId.length <= 128 && plan.length <= 64, 'an identity is bounded');
     } catch (error) {
       failures.push(error);
