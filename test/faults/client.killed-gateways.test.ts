@@ -108,7 +108,10 @@ async function runAgainInPython(url: string, transport: string, runs: number, en
 }
 
 /** Runs all clients while gateways are killed, and expects that they saw nothing of it but reconnects. */
-async function expectWholeRuns(run: (url: string, runs: number, ended: () => void) => Promise<Seen>): Promise<void> {
+async function expectWholeRuns(
+  run: (url: string, runs: number, ended: () => void) => Promise<Seen>,
+  attempts = 3,
+): Promise<void> {
   const stack = processes();
   const { url } = await startLoadBalancer(stack.gateways.map((gateway) => gateway.url));
   let ended = 0;
@@ -134,8 +137,10 @@ async function expectWholeRuns(run: (url: string, runs: number, ended: () => voi
       expect(types.filter((type) => type === 'agent_completed')).toHaveLength(1);
     }
   }
-  // The kills reached clients.
-  expect(all.reduce((sum, { reconnects }) => sum + reconnects, 0)).toBeGreaterThan(0);
+  // A kill reaches no client while all of them are on other nodes.
+  const reconnects = all.reduce((sum, seen) => sum + seen.reconnects, 0);
+  if (reconnects === 0 && attempts > 1) return expectWholeRuns(run, attempts - 1);
+  expect(reconnects).toBeGreaterThan(0);
 }
 
 describeWith(HAPROXY, 'a client package behind a load balancer whose gateways are killed', () => {
