@@ -99,7 +99,7 @@ describe('requests in flight over HTTP', () => {
   });
 
   it('give their place back when their client reads nothing of a stream, and a client that reads has all of it', async () => {
-    const { url, inFlight } = await route(500);
+    const { url, inFlight } = await route(2_000);
     const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: {} });
     const init = {
       method: 'POST',
