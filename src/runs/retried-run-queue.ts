@@ -5,7 +5,7 @@ import type { Keys } from '../redis/keys.ts';
 import type { RunQueue } from './run-queue.ts';
 
 /** Jobs that are kept. Those that fail while as many are kept wait for a repeated request. */
-const MOST_KEPT = 1_000;
+const MAX_KEPT = 1_000;
 const CHECK_EVERY_MS = 1_000;
 const AT_ONCE = 100;
 /** A command that this process has given up can still arrive: its bytes are with a suspended Redis, or on their way. */
@@ -50,7 +50,7 @@ export class RetriedRunQueue implements RunQueue {
     try {
       await this.#deps.queue.add(job);
     } catch (error) {
-      if (this.#kept.size < MOST_KEPT) this.#kept.set(job.run_id, { job, at: this.#deps.clock.now() });
+      if (this.#kept.size < MAX_KEPT) this.#kept.set(job.run_id, { job, at: this.#deps.clock.now() });
       throw error;
     }
   }

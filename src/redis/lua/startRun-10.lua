@@ -45,7 +45,7 @@ local threads, threadInfo, thread, quota, runsInFlight = KEYS[6], KEYS[7], KEYS[
 local runId, threadId, threadKeys = ARGV[2], ARGV[3], ARGV[14]
 local HOUR_MS = 3600000
 -- Entries of `runs` that are looked at; the rest follow with the next bucket.
-local MOST_PRUNED = 1000
+local MAX_PRUNED = 1000
 local stored = redis.call('MGET', messageRate, request)
 if tonumber(stored[1] or 0) > tonumber(ARGV[1]) then return { 'limited' } end
 
@@ -93,7 +93,7 @@ local isFirst = countUse(quota, limits.perHour, counts[1], now)
 if isFirst then
   -- A run that waited for its user is stored for longer than others, and an erasure finds it by this list.
   local runKeys = string.sub(run, 1, -1 - #runId)
-  for _, id in ipairs(redis.call('ZRANGE', runs, '-inf', now - ARGV[6], 'BYSCORE', 'LIMIT', 0, MOST_PRUNED)) do
+  for _, id in ipairs(redis.call('ZRANGE', runs, '-inf', now - ARGV[6], 'BYSCORE', 'LIMIT', 0, MAX_PRUNED)) do
     if redis.call('EXISTS', runKeys .. id) == 0 then redis.call('ZREM', runs, id) end
   end
   redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
